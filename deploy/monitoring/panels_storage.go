@@ -1,0 +1,35 @@
+package monitoring
+
+func storageRow() Row {
+	return Row{Title: "Storage", Area: "storage", Panels: []Panel{
+		curves("Block devices, 99th percentile", "s", "From the request to its end, the scheduler's queue included.",
+			Query{top(10, quantile(0.99, selector("blockio_latency_seconds"), "instance, device, operation")), "{{instance}} {{device}} {{operation}}"}),
+		curves("Requests", "iops", "By device and operation.",
+			Query{top(10, observations(selector("blockio_latency_seconds"), "instance, device, operation")), "{{instance}} {{device}} {{operation}}"}),
+		curves("Bytes", "Bps", "By device and operation.",
+			Query{top(10, perSecond(selector("blockio_bytes_total"), "instance, device, operation")), "{{instance}} {{device}} {{operation}}"}),
+		curves("Bytes by workload", "Bps", "What is written back from the page cache counts for the root (cgroup /).",
+			Query{top(10, perSecond(selector("blockio_bytes_total"), byWorkload+", operation")), workloadLegend + " {{operation}}"}),
+		curves("Errors of block devices", "short", "A disk that begins to fail.",
+			Query{events(selector("blockio_errors_total"), "$__rate_interval", "instance, device, operation, errno"), "{{instance}} {{device}} {{operation}} {{errno}}"}),
+		curves("fsync, 99th percentile", "s", "How long a workload waits until its data is on disk. etcd wants less than 10 ms.",
+			Query{top(10, quantile(0.99, selector("fsync_latency_seconds"), byWorkload+", operation")), workloadLegend + " {{operation}}"}),
+		curves("fsync per second", "ops", "How many commits the disk must take; and calls that failed, after which data may be lost.",
+			Query{top(10, observations(selector("fsync_latency_seconds"), byWorkload+", filesystem")), workloadLegend + " {{filesystem}}"},
+			Query{top(10, perSecond(selector("fsync_errors_total"), byWorkload+", errno")), workloadLegend + " failed: {{errno}}"}),
+		curves("Operations on files", "ops", "Opens, creations, deletions and renames.",
+			Query{top(10, perSecond(selector("file_operations_total"), byWorkload+", operation")), workloadLegend + " {{operation}}"}),
+		curves("Operations on files that fail", "ops", "ENOENT is everyday; ENOSPC, EDQUOT, EROFS, EMFILE and EACCES are not.",
+			Query{top(10, perSecond(selector("file_operation_errors_total"), byWorkload+", operation, errno")), workloadLegend + " {{operation}} {{errno}}"}),
+		curves("Files, 99th percentile", "s", "Reads, writes, opens and listings as the application feels them, page cache included. fslatency does not run by default.",
+			Query{top(10, quantile(0.99, selector("filesystem_latency_seconds"), byWorkload+", operation")), workloadLegend + " {{operation}}"}),
+		curves("Files: waiting by filesystem", "short", "Seconds per second: 1 is a thread that waits all the time.",
+			Query{top(10, observed(selector("filesystem_latency_seconds"), "filesystem, operation")), "{{filesystem}} {{operation}}"}),
+		curves("Pages written back", "ops", "By the kernel's flusher threads, and why. sync: somebody called it for a whole filesystem.",
+			Query{top(10, perSecond(selector("writeback_pages_total"), "instance, device, reason")), "{{instance}} {{device}} {{reason}}"}),
+		curves("Writeback, 99th percentile", "s", "Time of a flusher thread's round.",
+			Query{top(10, quantile(0.99, selector("writeback_latency_seconds"), "instance, device, reason")), "{{instance}} {{device}} {{reason}}"}),
+		curves("Writers stopped: seconds lost per second", "short", "Threads that had to wait in write because too many pages are dirty.",
+			Query{top(10, observed(selector("writeback_throttle_seconds"), byWorkload+", device")), workloadLegend + " {{device}}"}),
+	}}
+}
