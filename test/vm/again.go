@@ -41,7 +41,7 @@ func (b *Boot) failures() []failure {
 // again runs what failed a second time with run, which boots a guest for these packages and the tests that match the
 // expression: beside other work an emulated machine may get no CPU for seconds. A test that passes then has passed, with a warning
 // that has what it printed at first; one that fails twice has failed.
-func (b *Boot) again(packages []testPackage, run func(packages []testPackage, expression string) (*Boot, error)) error {
+func (b *Boot) again(packages []testPackage, run func(kernel Cached, packages []testPackage, expression string) (*Boot, error)) error {
 	failed := b.failures()
 	if len(failed) == 0 || len(failed) > mostAgain {
 		return nil
@@ -53,7 +53,7 @@ func (b *Boot) again(packages []testPackage, run func(packages []testPackage, ex
 	packages = slices.DeleteFunc(slices.Clone(packages), func(p testPackage) bool {
 		return !slices.ContainsFunc(failed, func(f failure) bool { return f.pkg == p.name })
 	})
-	second, err := run(packages, "^("+strings.Join(names, "|")+")$")
+	second, err := run(b.Kernel, packages, "^("+strings.Join(names, "|")+")$")
 	if err != nil {
 		return err
 	}
@@ -61,9 +61,13 @@ func (b *Boot) again(packages []testPackage, run func(packages []testPackage, ex
 	b.Warnings = append(b.Warnings, second.Warnings...)
 	for _, p := range b.Packages {
 		for _, test := range p.Tests {
-			if test.Status == Failed && second.passed(failure{p.Package, topLevel(test.Name)}) {
+			switch {
+			case test.Status != Failed:
+			case second.passed(failure{p.Package, topLevel(test.Name)}):
 				test.Status = Passed
 				b.Warnings = append(b.Warnings, fmt.Sprintf("%s %s failed, and passed when it was run again:\n    %s", p.Package, test.Name, strings.Join(test.output, "\n    ")))
+			default:
+				test.output = append(append(test.output, "when it was run again:"), second.output(p.Package, topLevel(test.Name))...)
 			}
 		}
 	}
@@ -73,6 +77,22 @@ func (b *Boot) again(packages []testPackage, run func(packages []testPackage, ex
 		}
 	}
 	return nil
+}
+
+// output returns what the failed parts of a test printed, or why it may not have run.
+func (b *Boot) output(pkg, test string) []string {
+	var lines []string
+	for _, p := range b.Packages {
+		for _, result := range p.Tests {
+			if p.Package == pkg && topLevel(result.Name) == test && result.Status == Failed {
+				lines = append(lines, result.output...)
+			}
+		}
+	}
+	if b.Problem != "" {
+		lines = append(lines, b.Problem)
+	}
+	return lines
 }
 
 // passed tells whether the test ran and neither it nor a subtest failed.

@@ -18,7 +18,7 @@ func TestAgain(t *testing.T) {
 			result("./c", &TestResult{Name: "TestC", Status: Failed}),
 		}}
 		ran := false
-		err := first.again([]testPackage{{name: "./a"}, {name: "./b"}, {name: "./c"}}, func(packages []testPackage, expression string) (*Boot, error) {
+		err := first.again([]testPackage{{name: "./a"}, {name: "./b"}, {name: "./c"}}, func(_ Cached, packages []testPackage, expression string) (*Boot, error) {
 			ran = true
 			if len(packages) != 2 || packages[0].name != "./a" || packages[1].name != "./c" || expression != "^(TestB|TestC)$" {
 				t.Errorf("%s: again %v of %v", what, expression, packages)
@@ -28,12 +28,15 @@ func TestAgain(t *testing.T) {
 		if err != nil || ran != (problem == "") || first.OK() != ok || len(first.Warnings) != warnings {
 			t.Errorf("%s: ran %v, ok %v, warnings %q, %v", what, ran, first.OK(), first.Warnings, err)
 		}
+		if output := first.Packages[0].Tests[1].output; warnings == 1 && (len(output) != 3 || output[2] != "later still") {
+			t.Errorf("%s: printed %q", what, output)
+		}
 		if warnings > 1 && !strings.Contains(first.Warnings[0], "./a TestB/x failed, and passed when it was run again:\n    too late") {
 			t.Errorf("%s: warning %q", what, first.Warnings[0])
 		}
 	}
 	b := func(x Status) *PackageResult {
-		return result("./a", &TestResult{Name: "TestB/x", Status: x}, &TestResult{Name: "TestB/y", Status: Passed})
+		return result("./a", &TestResult{Name: "TestB/x", Status: x, output: []string{"later still"}}, &TestResult{Name: "TestB/y", Status: Passed})
 	}
 	c := result("./c", &TestResult{Name: "TestC", Status: Passed})
 	f("both pass", &Boot{Packages: []*PackageResult{b(Passed), c}}, "", true, 3)
@@ -51,7 +54,7 @@ func TestAgainHasLimits(t *testing.T) {
 	}
 	for _, p := range []*PackageResult{many, {Package: "./a", Problem: "exit code 2", Tests: many.Tests[:1]}, {Package: "./a", Tests: []*TestResult{{Name: "TestA", Status: Passed}}}} {
 		b := &Boot{Packages: []*PackageResult{p}}
-		if err := b.again(nil, func([]testPackage, string) (*Boot, error) { return nil, errors.New("ran") }); err != nil {
+		if err := b.again(nil, func(Cached, []testPackage, string) (*Boot, error) { return nil, errors.New("ran") }); err != nil {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}

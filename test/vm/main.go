@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -160,11 +161,25 @@ func run(ctx context.Context, s settings, patterns []string) error {
 	return nil
 }
 
-// bootAll runs the packages on all kernels, at most s.parallel at a time.
+// bootAll runs the packages on all kernels, at most s.parallel at a time, and then what failed once more, one machine at a time.
 func bootAll(ctx context.Context, log *slog.Logger, s settings, m machine, root, dir string, packages []testPackage, kernels []Cached) ([]*Boot, error) {
 	var echo io.Writer
 	if s.verbose {
 		echo = os.Stderr
+	}
+	run := func(kernel Cached, packages []testPackage, expression string) (*Boot, error) {
+		image := filepath.Join(dir, kernel.Kernel+".cpio.gz")
+		defer os.Remove(image)
+		if err := writeImage(image, root, dir, packages, kernel, imageOptions{run: expression, timeout: s.timeout}); err != nil {
+			return nil, err
+		}
+		b := bootWithRetry(ctx, log, m, kernel, image, packages, echo)
+		if info, err := os.Stat(image); err == nil {
+			b.ImageBytes = info.Size()
+		}
+		log.Info("ran", "kernel", kernel.Kernel, "release", kernel.Release, "tests", cmp.Or(expression, "all"), "ok", b.OK(),
+			"boot", fmt.Sprintf("%.1fs", b.BootSeconds), "total", fmt.Sprintf("%.1fs", b.TotalSeconds))
+		return b, nil
 	}
 	boots := make([]*Boot, len(kernels))
 	failures := make([]error, len(kernels))
@@ -174,30 +189,19 @@ func bootAll(ctx context.Context, log *slog.Logger, s settings, m machine, root,
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			run := func(packages []testPackage, expression string) (*Boot, error) {
-				image := filepath.Join(dir, kernel.Kernel+".cpio.gz")
-				defer os.Remove(image)
-				if err := writeImage(image, root, dir, packages, kernel, imageOptions{run: expression, timeout: s.timeout}); err != nil {
-					return nil, err
-				}
-				b := bootWithRetry(ctx, log, m, kernel, image, packages, echo)
-				if info, err := os.Stat(image); err == nil {
-					b.ImageBytes = info.Size()
-				}
-				return b, nil
-			}
-			if boots[i], failures[i] = run(packages, s.run); failures[i] != nil {
-				return
-			}
-			if failures[i] = boots[i].again(packages, run); failures[i] != nil {
-				return
-			}
-			log.Info("ran", "kernel", kernel.Kernel, "release", kernel.Release, "ok", boots[i].OK(),
-				"boot", fmt.Sprintf("%.1fs", boots[i].BootSeconds), "total", fmt.Sprintf("%.1fs", boots[i].TotalSeconds))
+			boots[i], failures[i] = run(kernel, packages, s.run)
 		})
 	}
 	group.Wait()
-	return boots, errors.Join(failures...)
+	if err := errors.Join(failures...); err != nil {
+		return nil, err
+	}
+	for _, b := range boots {
+		if err := b.again(packages, run); err != nil {
+			return nil, err
+		}
+	}
+	return boots, nil
 }
 
 func printKernels(out io.Writer, cache kernelCache) error {

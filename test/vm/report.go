@@ -51,11 +51,8 @@ func (r *report) writeJSON(file string) error {
 	return nil
 }
 
-// print writes failures with their output, the table and the sum.
+// print writes the table, the skips, and last, where a log that was cut still has them, failures with their output and the sum.
 func (r *report) print(out io.Writer) error {
-	for _, b := range r.Boots {
-		r.printFailures(out, b)
-	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KERNEL\tRELEASE\tPACKAGE\tPASSED\tFAILED\tSKIPPED\tSECONDS\t")
 	for _, b := range r.Boots {
@@ -78,7 +75,11 @@ func (r *report) print(out io.Writer) error {
 		return fmt.Errorf("print the report: %w", err)
 	}
 	r.printSkips(out)
-	_, err := fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped\n", r.Passed, r.Failed, r.Skipped)
+	fmt.Fprintln(out)
+	for _, b := range r.Boots {
+		r.printFailures(out, b)
+	}
+	_, err := fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", r.Passed, r.Failed, r.Skipped)
 	if err != nil {
 		return fmt.Errorf("print the report: %w", err)
 	}
