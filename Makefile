@@ -28,10 +28,10 @@ test: ## everything that this machine can test
 	.ci/test
 
 test-unit: ## tests that need neither root nor a kernel
-	$(GO) test -short ./...
+	$(GO) test -short -timeout 30m ./...
 
 test-kernel: ## all tests natively; those of the kernel need root
-	$(GO) test -count=1 ./...
+	$(GO) test -count=1 -timeout 30m ./...
 
 test-vm: ## the kernel tests on Debian's kernels 5.10, 6.1, 6.12 and the newest, two at a time, in qemu (VM="-run Exec": more flags)
 	$(GO) run ./test/vm -parallel 2 -kernels $(KERNELS) $(VM)
@@ -70,7 +70,7 @@ docs: ## the generated part of the documentation
 	$(GO) test -count=1 ./internal/agent -run TestFiguresDocument -update
 	$(GO) test -count=1 ./programs -run TestIndex -update
 	$(GO) test -count=1 ./deploy/monitoring -run TestCurrent -update
-	$(GO) test -count=1 ./deploy/helm -run 'TestCurrent|TestManifests' -update
+	$(GO) test -count=1 -timeout 30m ./deploy/helm -run 'TestCurrent|TestManifests' -update
 	$(GO) test -count=1 ./cmd/kaon -run TestCommandLinePage -update
 
 check-generate: generate ## fails if what is committed is not what make generate makes

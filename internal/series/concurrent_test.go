@@ -178,7 +178,7 @@ func TestDeadlineFailsTheReaderAlone(t *testing.T) {
 		return io.NopCloser(endless{}), nil
 	}}
 	f.put(key32(1), uint64(1))
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	s, err := f.collector.Collect(ctx, nil)
 	if err != nil {
@@ -282,13 +282,13 @@ func TestDeadlinesOfOneReadingDiffer(t *testing.T) {
 	<-b.entered
 	collect(0, nil, 2, 0)
 	waiting(1)
-	collect(time.Second, nil, 1, 1)
+	collect(5*time.Second, nil, 1, 1)
 	waiting(2)
-	collect(time.Second, func(name string) bool { return name == "test_total" }, 1, 0)
+	collect(5*time.Second, func(name string) bool { return name == "test_total" }, 1, 0)
 	waiting(3)
 	b.release <- struct{}{}
 	<-b.entered
-	time.Sleep(1500 * time.Millisecond) // both deadlines pass
+	time.Sleep(5500 * time.Millisecond) // both deadlines pass
 	b.release <- struct{}{}
 	wg.Wait()
 	// The memory comes back, if not at once.
