@@ -10,8 +10,8 @@ import (
 const (
 	// mostAgain is how many tests are run again on a kernel. Where more fail, it is not for want of a CPU.
 	mostAgain = 5
-	// attempts is how often such a test is run. What fails every time has failed.
-	attempts = 3
+	// mostRuns is how often such a test is run. What fails every time has failed.
+	mostRuns = 3
 )
 
 // failure is a test that failed, without its subtests.

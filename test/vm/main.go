@@ -196,7 +196,7 @@ func bootAll(ctx context.Context, log *slog.Logger, s settings, m machine, root,
 	if err := errors.Join(failures...); err != nil {
 		return nil, err
 	}
-	for range attempts - 1 {
+	for range mostRuns - 1 {
 		for _, b := range boots {
 			if err := b.again(packages, run); err != nil {
 				return nil, err
