@@ -164,6 +164,9 @@ func TestStreamCountsLosses(t *testing.T) {
 
 func TestIteratorEmitsPackedRecords(t *testing.T) {
 	collection := load(t, "metrics.bpf.o", nil)
+	if collection.Programs["copy"] == nil {
+		t.Skip("needs iterators over maps' elements")
+	}
 	for uid := range uint64(500) {
 		run(t, collection.Programs["observe"], uid, uid+1)
 	}

@@ -119,6 +119,7 @@ func (p *hookProbe) features() []Item {
 		p.state("ring buffer", tryMmap(ebpf.RingBuf), "no streams of events", "run a kernel that has it (5.8)", BPF),
 		p.state("bounded loops", features.HaveBoundedLoops(), "programs with loops fail", "run a kernel that has it (5.3)", BPF),
 		p.state("large programs", features.HaveLargeInstructions(), "programs above 4,096 instructions fail", "run as root or with CAP_BPF", BPF),
+		p.state("iterators over maps' elements", tryElementIterator(), "functions at iter/bpf_map_elem fail", "run a kernel that allows it (5.8; some refuse it)", BPF, Perfmon),
 		p.state("BPF_ENABLE_STATS", tryStats(), "kaon top and kaon_program_run_seconds have no run times", "run as root", SysAdmin),
 		p.state("list of BPF objects", tryList(), "the bpf program and kaon top see Kaon's own programs only", "run as root", SysAdmin),
 		p.state("hardware perf events", p.tryHardware(), "profiles by CPU cycles or cache misses fail; those by CPU clock work", "run on hardware, or let the hypervisor pass its counters on", Perfmon),
@@ -163,6 +164,15 @@ func tryMmap(typ ebpf.MapType) error {
 		return fmt.Errorf("mmap: %w", err)
 	}
 	return unix.Munmap(memory)
+}
+
+func tryElementIterator() error {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "kaon_doctor", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "bpf_map_elem",
+		License: "Dual BSD/GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		return err
+	}
+	return program.Close()
 }
 
 func tryStats() error {

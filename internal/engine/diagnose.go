@@ -136,7 +136,7 @@ func isVerifierSummary(line string) bool {
 func (e *Engine) explainLoad(hook *program.Hook, insns asm.Instructions, err error) error {
 	var rejected *ebpf.VerifierError
 	log := 0
-	if errors.As(err, &rejected) {
+	if errors.As(err, &rejected) && slices.ContainsFunc(rejected.Log, func(line string) bool { return !isVerifierSummary(line) }) {
 		log = len(rejected.Log)
 	}
 	switch {
@@ -150,6 +150,10 @@ func (e *Engine) explainLoad(hook *program.Hook, insns asm.Instructions, err err
 		}
 		if usesTrampoline(hook.Kind) {
 			return fmt.Errorf("this kernel refuses BPF trampolines (lockdown, or built without CONFIG_BPF_LSM, CONFIG_FUNCTION_TRACER or CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS): add a tp_btf, raw_tp or kprobe alternative: %w", errors.Join(ErrUnsupported, unix.EPERM))
+		}
+		if hook.Kind == program.Iterator {
+			over, _, _ := strings.Cut(hook.Target, ":")
+			return fmt.Errorf("this kernel or its lockdown refuses iterators over %s: add an alternative: %w", over, errors.Join(ErrUnsupported, unix.EPERM))
 		}
 		return fmt.Errorf("this kernel or its lockdown refuses the function: %w", unix.EPERM)
 	case log > 0 && strings.Contains(rejected.Cause.Error(), "CO-RE"):

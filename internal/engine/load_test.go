@@ -316,7 +316,7 @@ func TestWhenUnless(t *testing.T) {
 func TestSpecialMaps(t *testing.T) {
 	checkFDs(t)
 	e := newEngine(t, Options{Constants: Constants{CgroupMode: 2, ScopeID: 40}})
-	spec := loadSpec(t, "misc.bpf.o", "caller", "tail", "dump_elements")
+	spec := loadSpec(t, "misc.bpf.o", "caller", "tail")
 	spec.Readers = []program.Reader{{Name: "per_cpu", Kind: program.MapReader, Overflow: true}}
 	i := mustAttach(t, e, spec)
 	call(3)
@@ -337,6 +337,20 @@ func TestSpecialMaps(t *testing.T) {
 	if err := i.Map("per_cpu").Lookup(bytes.Repeat([]byte{0xff}, 8), &values); err != nil || len(values) != possibleCPUs() {
 		t.Errorf("overflow entry of a per-CPU map: %v, %v", values, err)
 	}
+}
+
+func TestMapIterator(t *testing.T) {
+	checkFDs(t)
+	e := newEngine(t, Options{})
+	i, err := e.Load(context.Background(), loadSpec(t, "misc.bpf.o", "dump_elements"))
+	if errors.Is(err, ErrUnsupported) {
+		mustFail(t, err, syscall.EPERM, "refuses iterators over bpf_map_elem: add an alternative")
+		t.Skip("needs iterators over maps' elements")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
 	if err := i.Map("elements").Put(uint32(7), uint64(9)); err != nil {
 		t.Fatal(err)
 	}

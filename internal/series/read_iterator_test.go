@@ -39,12 +39,12 @@ func newElementIterator(t testing.TB, m *ebpf.Map) *link.Iter {
 			asm.Return(),
 		}})
 	if err != nil {
-		t.Skipf("needs iterator programs: %v", err)
+		t.Skipf("needs iterators over maps' elements: %v", err)
 	}
 	defer prog.Close()
 	it, err := link.AttachIter(link.IterOptions{Program: prog, Map: m})
 	if err != nil {
-		t.Skipf("needs iterators over maps: %v", err)
+		t.Skipf("needs iterators over maps' elements: %v", err)
 	}
 	t.Cleanup(func() { it.Close() })
 	return it
