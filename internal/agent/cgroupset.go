@@ -40,6 +40,7 @@ func (a *Agent) followCgroups(spec *program.Spec, selection Selection, maps mapS
 		}
 		s.sets = append(s.sets, set)
 		set.inheritNow(false)
+		a.knowListed(ctx)
 		filled := make(chan struct{})
 		var once sync.Once
 		s.done.Go(func() {
@@ -75,9 +76,18 @@ func (a *Agent) fillCgroups(spec *program.Spec, selection Selection, maps interf
 		}
 		s.sets = append(s.sets, set)
 		set.inheritNow(false)
+		a.knowListed(context.Background())
 		set.update(a.workloads.Existing())
 	}
 	return s, nil
+}
+
+// knowListed waits until the cgroups that the kernel added to sets which were just listed are known: an update takes out those that it
+// takes for gone. Where that fails, as without events, it puts them back when they are found.
+func (a *Agent) knowListed(ctx context.Context) {
+	if err := a.workloads.Sync(ctx); err != nil {
+		a.log.Debug("could not wait for the latest cgroups", "error", err)
+	}
 }
 
 // stop stops following. It may be called on nil.
