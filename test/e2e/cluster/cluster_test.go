@@ -28,7 +28,12 @@ func start(t *testing.T, nodes int) *Cluster {
 		if c == nil {
 			return
 		}
-		for _, trace := range traces(t, c.Name(), c.Dir, spaces) {
+		// What was killed takes a moment to be gone.
+		left := traces(t, c.Name(), c.Dir, spaces)
+		for deadline := time.Now().Add(20 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = traces(t, c.Name(), c.Dir, spaces) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		for _, trace := range left {
 			t.Error("after the end there is still", trace)
 		}
 		if after := machineState(t); !slices.Equal(before, after) {
