@@ -149,11 +149,11 @@ func (e *Engine) explainLoad(hook *program.Hook, insns asm.Instructions, err err
 			return fmt.Errorf("the limit on locked memory could not be raised (%w): raise ulimit -l: %w", e.memlock, unix.EPERM)
 		}
 		if usesTrampoline(hook.Kind) {
-			return fmt.Errorf("this kernel refuses BPF trampolines (lockdown, or built without CONFIG_BPF_LSM, CONFIG_FUNCTION_TRACER or CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS): add a tp_btf, raw_tp or kprobe alternative: %w", errors.Join(ErrUnsupported, unix.EPERM))
+			return fmt.Errorf("this kernel refuses BPF trampolines (lockdown, or built without CONFIG_BPF_LSM, CONFIG_FUNCTION_TRACER or CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS): add a tp_btf, raw_tp or kprobe alternative: %w: %w", ErrUnsupported, unix.EPERM)
 		}
 		if hook.Kind == program.Iterator {
 			over, _, _ := strings.Cut(hook.Target, ":")
-			return fmt.Errorf("this kernel or its lockdown refuses iterators over %s: add an alternative: %w", over, errors.Join(ErrUnsupported, unix.EPERM))
+			return fmt.Errorf("this kernel or its lockdown refuses iterators over %s: add an alternative: %w: %w", over, ErrUnsupported, unix.EPERM)
 		}
 		return fmt.Errorf("this kernel or its lockdown refuses the function: %w", unix.EPERM)
 	case log > 0 && strings.Contains(rejected.Cause.Error(), "CO-RE"):
@@ -188,7 +188,7 @@ func (e *Engine) explainLoad(hook *program.Hook, insns asm.Instructions, err err
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, errno524):
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	case errors.Is(err, unix.EINVAL) && usesTrampoline(hook.Kind):
-		return fmt.Errorf("this kernel knows no %s functions, or not this one: add a tp_btf, raw_tp or kprobe alternative: %w", hook.Kind, errors.Join(ErrUnsupported, err))
+		return fmt.Errorf("this kernel knows no %s functions, or not this one: add a tp_btf, raw_tp or kprobe alternative: %w: %w", hook.Kind, ErrUnsupported, err)
 	case errors.Is(err, unix.EINVAL) && log == 0:
 		return fmt.Errorf("this kernel does not know functions of the type %s, or not for this hook: %w", hook.Kind, err)
 	}
@@ -220,7 +220,7 @@ func (e *Engine) explainAttach(hook *program.Hook, err error) error {
 		}
 		return fmt.Errorf("the kernel refuses it (lockdown, a security module, or perf_event_paranoid): %w", err)
 	case errors.Is(err, errno524) && usesTrampoline(hook.Kind):
-		return fmt.Errorf("this kernel has no BPF trampolines on this architecture: add a tp_btf, raw_tp or kprobe alternative: %w", errors.Join(ErrUnsupported, err))
+		return fmt.Errorf("this kernel has no BPF trampolines on this architecture: add a tp_btf, raw_tp or kprobe alternative: %w: %w", ErrUnsupported, err)
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, errno524):
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}

@@ -4,6 +4,7 @@ package object
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -82,6 +83,10 @@ func parse(data []byte, path string, described bool) (spec *program.Spec, err er
 	}
 	for _, function := range collection.Programs {
 		variables.mark(function.Instructions)
+		// As libbpf does: of several strings the first. The library would hand the kernel none.
+		if function.License, _, _ = strings.Cut(function.License, "\x00"); function.License == "" {
+			return nil, &program.Problem{Where: path, What: "the object has no license, without which the kernel loads no function", Fix: `write KAON_PROGRAM("what it tells"), or char LICENSE[] SEC("license") = "Dual BSD/GPL"`}
+		}
 	}
 	kernelConfig, err := config.place(collection)
 	if err != nil {
@@ -144,7 +149,7 @@ func (p *parser) license() {
 				continue
 			}
 			tags := p.tags("variable "+v.Name, v.Tags, programTags)
-			p.spec.Help = tags["program"]
+			p.spec.Help = cmp.Or(tags["program"], p.spec.Help)
 			if name := tags["name"]; name != "" {
 				p.spec.Name = name
 			}

@@ -114,6 +114,19 @@ func TestParseRefuses(t *testing.T) {
 	big := bytes.Clone(data)
 	big[5] = 2 // the other byte order
 	f("big", big, "not a usable")
+	licensed := func(text string) []byte {
+		return bytes.Replace(data, []byte("Dual BSD/GPL\x00"), []byte(text+"\x00"), 1)
+	}
+	f("unlicensed", licensed("\x00ual BSD/GPL"), "the object has no license")
+	spec, err := Parse(licensed("Dual\x00BSD/GPL"), "two licenses")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, function := range spec.Collection.Programs {
+		if function.License != "Dual" {
+			t.Errorf("%s has the license %q", name, function.License)
+		}
+	}
 	if _, err := Load("testdata"); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a directory: %v", err)
 	}
