@@ -42,6 +42,8 @@ type process struct {
 	looked time.Time
 	wait   time.Duration
 	gone   bool
+	// late has what a look that took too long found after all; nil: none is under way.
+	late chan seen
 	// fromEvents is how many of the mappings were known by events when they were last asked.
 	fromEvents int
 }
@@ -86,7 +88,7 @@ func (p *processes) see(s space, name string, addresses []uint64, now time.Time)
 		}
 		known = &process{}
 		p.known[s] = known
-	} else if known.covers(addresses) {
+	} else if known.covers(addresses) || !known.takeLate() {
 		return
 	}
 	life := p.lives.byPID[s.process]
@@ -96,7 +98,7 @@ func (p *processes) see(s space, name string, addresses []uint64, now time.Time)
 			p.attempt(known, func() seen { return p.follow(s.process, life.parent, mapped, known.perfMap == nil) })
 		}
 	}
-	if known.covers(addresses) || known.gone || now.Sub(known.looked) < known.wait {
+	if known.covers(addresses) || known.gone || known.late != nil || now.Sub(known.looked) < known.wait {
 		return
 	}
 	// Where a stack was walked wrongly it won't help: not as often, then.
@@ -128,7 +130,32 @@ type seen struct {
 	err      error
 }
 
-// attempt takes what a look at a process finds, unless it takes too long.
+func (p *process) take(found seen) {
+	p.gone = found.err != nil
+	if len(found.mappings) > 0 {
+		p.mappings = merge(p.mappings, found.mappings)
+	}
+	if found.perfMap != nil {
+		p.perfMap = found.perfMap
+	}
+}
+
+// takeLate takes what a look found that took too long. false: it is still under way.
+func (p *process) takeLate() bool {
+	if p.late == nil {
+		return true
+	}
+	select {
+	case found := <-p.late:
+		p.late = nil
+		p.take(found)
+		return true
+	default:
+		return false
+	}
+}
+
+// attempt takes what a look at a process finds, later if it takes too long.
 func (p *processes) attempt(known *process, look func() seen) {
 	p.mu.Lock()
 	hanging := p.hanging
@@ -142,25 +169,23 @@ func (p *processes) attempt(known *process, look func() seen) {
 	defer timer.Stop()
 	select {
 	case found := <-done:
-		known.gone = found.err != nil
-		if len(found.mappings) > 0 {
-			known.mappings = merge(known.mappings, found.mappings)
-		}
-		if found.perfMap != nil {
-			known.perfMap = found.perfMap
-		}
+		known.take(found)
 	case <-timer.C:
 		p.mu.Lock()
 		p.hanging++
 		p.mu.Unlock()
-		known.gone = true
+		late := make(chan seen, 1)
+		known.late = late
 		go func() { // it may end after all
-			if found := <-done; found.perfMap != nil {
-				found.perfMap.Close()
-			}
+			found := <-done
 			p.mu.Lock()
+			defer p.mu.Unlock()
 			p.hanging--
-			p.mu.Unlock()
+			if p.closed && found.perfMap != nil {
+				found.perfMap.Close()
+				return
+			}
+			late <- found
 		}()
 	}
 }
@@ -443,6 +468,7 @@ func (p *processes) close() {
 		}
 	}
 	for _, process := range p.known {
+		process.takeLate()
 		if process.perfMap != nil {
 			process.perfMap.Close()
 		}
