@@ -173,10 +173,13 @@ func makeLocked(parent, name string) (string, *os.File, error) {
 		if err == nil {
 			return dir, file, nil
 		}
-		err = errors.Join(err, remove(dir))
-		if !errors.Is(err, errTaken) || tries == makeTries {
-			return "", nil, err
+		// Who has it locked removes it: another might have been made in its place by then.
+		if !errors.Is(err, errTaken) {
+			err = errors.Join(err, remove(dir))
+		} else if tries < makeTries {
+			continue
 		}
+		return "", nil, err
 	}
 }
 
@@ -192,8 +195,11 @@ func lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && !isAt(file, dir) {
+	// A sweep holds it for a moment.
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
+	}
+	if err == nil && !isAt(file, dir) {
 		err = errTaken
 	}
 	if err != nil {
@@ -235,7 +241,7 @@ func sweep(parent string) {
 		if err != nil {
 			continue
 		}
-		if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(file, dir) {
 			for _, d := range append(children(dir), dir) {
 				_ = unix.Rmdir(d) // refused if a process is in it
 			}
