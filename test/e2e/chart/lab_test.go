@@ -131,9 +131,12 @@ func TestLab(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if !regexp.MustCompile(`(?m)^process_starts_total\{namespace="kaon",pod="kaon-lab-[^"]*",container="lab"\} 2$`).MatchString(metrics) {
-			return errors.New("there are not two process starts of the lab")
+		// The lab, what it injects, and perhaps runc's own copy: see release.is.
+		starts := regexp.MustCompile(`(?m)^process_starts_total\{namespace="kaon",pod="kaon-lab-[^"]*",container="lab"\} (.*)$`).FindStringSubmatch(metrics)
+		if starts == nil || starts[1] != "2" && starts[1] != "3" {
+			return fmt.Errorf("there are not two process starts of the lab: %q", starts)
 		}
+
 		return nil
 	})
 	// It has no right to load programs, and says so.
