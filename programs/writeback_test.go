@@ -29,8 +29,8 @@ func writeBack() error {
 	return unix.Syncfs(fd)
 }
 
-// keepDirty says which thread it is and then, until its input ends, writes a file of 8 MiB again and again. Each time all
-// of it is clean before: pages that are still dirty would not count as dirtied again.
+// keepDirty says which thread it is and then, until its input ends, writes a file of 8 MiB again and again. That is
+// far above the limit: most of it is clean again, and counts as dirtied, when its turn comes.
 func keepDirty() {
 	runtime.LockOSThread()
 	fmt.Println(unix.Gettid())
