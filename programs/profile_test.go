@@ -264,13 +264,12 @@ func TestProfileStacks(t *testing.T) {
 	count, cpu := p.Total()
 	expect(t, families, "cpu_samples_total", count)
 	expect(t, families, "cpu_sampled_seconds_total", uint64(cpu))
-	// Two stacks may have the same place in the kernel's map, which is seldom.
-	if p.Period != stackPeriod || p.Losses.Samples != 0 || p.Losses.Stacks > count/50 || p.Losses.Kernel != 0 || p.Losses.Late {
+	if p.Period != stackPeriod || p.Losses.Samples != 0 || p.Losses.Stacks != 0 || p.Losses.Kernel != 0 || p.Losses.Late {
 		t.Errorf("period %v, losses %+v", p.Period, p.Losses)
 	}
 
 	// By the innermost function, of what the processes did since they were ready, too: that is most.
-	var hot, read, without uint64
+	var hot, read uint64
 	leaves := map[string]uint64{}
 	for i := range p.Samples {
 		s := &p.Samples[i]
@@ -279,7 +278,7 @@ func TestProfileStacks(t *testing.T) {
 		}
 		switch {
 		case len(s.Stack) == 0:
-			without += s.Count
+			t.Errorf("a sample of process %d without a stack", s.PID)
 		case s.PID == userPID && !s.Stack[0].Kernel:
 			leaves[s.Stack[0].Name] += s.Count
 			if s.Stack[0].Name == hotFunction && has(s, false, "programs_test.TestMain") {
@@ -288,9 +287,6 @@ func TestProfileStacks(t *testing.T) {
 		case s.PID == kernelPID && has(s, true, "sys_read") && has(s, false, "programs_test.hotKernel"):
 			read += s.Count
 		}
-	}
-	if without > p.Losses.Stacks {
-		t.Errorf("%d samples without a stack, %d stacks lost", without, p.Losses.Stacks)
 	}
 	for name, n := range leaves {
 		if n > hot {

@@ -7,12 +7,8 @@ import (
 	"strings"
 )
 
-const (
-	// mostAgain is how many tests are run again on a kernel. Where more fail, it is not for want of a CPU.
-	mostAgain = 5
-	// mostRuns is how often such a test is run. What fails every time has failed.
-	mostRuns = 3
-)
+// mostAgain is how many tests are run a second time on a kernel. Where more fail, it is not for want of a CPU.
+const mostAgain = 5
 
 // failure is a test that failed, without its subtests.
 type failure struct{ pkg, test string }
@@ -42,9 +38,9 @@ func (b *Boot) failures() []failure {
 	return failed
 }
 
-// again runs what failed once more with run, which boots a guest for these packages and the tests that match the
+// again runs what failed a second time with run, which boots a guest for these packages and the tests that match the
 // expression: beside other work an emulated machine may get no CPU for seconds. A test that passes then has passed, with a warning
-// that has what it had printed.
+// that has what it printed at first; one that fails twice has failed.
 func (b *Boot) again(packages []testPackage, run func(kernel Cached, packages []testPackage, expression string) (*Boot, error)) error {
 	failed := b.failures()
 	if len(failed) == 0 || len(failed) > mostAgain {

@@ -161,7 +161,7 @@ func run(ctx context.Context, s settings, patterns []string) error {
 	return nil
 }
 
-// bootAll runs the packages on all kernels, at most s.parallel at a time, and then what failed again, one machine at a time.
+// bootAll runs the packages on all kernels, at most s.parallel at a time, and then what failed once more, one machine at a time.
 func bootAll(ctx context.Context, log *slog.Logger, s settings, m machine, root, dir string, packages []testPackage, kernels []Cached) ([]*Boot, error) {
 	var echo io.Writer
 	if s.verbose {
@@ -196,11 +196,9 @@ func bootAll(ctx context.Context, log *slog.Logger, s settings, m machine, root,
 	if err := errors.Join(failures...); err != nil {
 		return nil, err
 	}
-	for range mostRuns - 1 {
-		for _, b := range boots {
-			if err := b.again(packages, run); err != nil {
-				return nil, err
-			}
+	for _, b := range boots {
+		if err := b.again(packages, run); err != nil {
+			return nil, err
 		}
 	}
 	return boots, nil
